@@ -51,6 +51,9 @@ pub(super) enum Place {
 pub(super) struct Known {
     services: BTreeMap<u8, Service>,
     slices: BTreeMap<String, Slice>,
+    /// Objects of which this daemon has read a valid version. They can be deleted since: a deleted Service has no claim
+    /// to its state, even if an invalid one now has its name.
+    read: BTreeSet<Id>,
     /// Objects that exist, and of which this daemon has read no valid version.
     unread: BTreeSet<Id>,
     localhost: bool,
@@ -97,14 +100,13 @@ impl Known {
             Some(Content::Slice(slice)) => drop(self.slices.insert(id.1.clone(), slice.clone())),
             Some(Content::Other) => {}
             None => {
-                let is_read = self.slices.contains_key(&id.1)
-                    || self.services.values().any(|service| service.shape.name() == id.1);
-                if !is_read {
+                if !self.read.contains(id) {
                     self.unread.insert(id.clone());
                 }
                 return;
             }
         }
+        self.read.insert(id.clone());
         self.unread.remove(id);
     }
 
